@@ -115,7 +115,7 @@ def test_the_installed_package_is_not_the_checkout(installed: Run):
     )
     where, files = installed("python", "-c", code).stdout.splitlines()
     assert not Path(where).is_relative_to(ROOT)
-    assert files == "['explore.css', 'explore.js', 'index.html'] True"
+    assert files == "['cards.js', 'explore.css', 'explore.js', 'index.html', 'map.js', 'page.js', 'sharing.js'] True"
 
 
 def test_help_and_schema_work(installed: Run):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nbridge.data.images.decode import decoded
 from nbridge.trackers.results import Results
 from nbridge.trackers.tracker import Tracker
 from nbridge.training.run_folder import TENSORBOARD
@@ -59,12 +59,10 @@ class TensorBoard(Tracker):
             self._events.add_scalar(f"{stage}/{name}", value, update)
 
     def write_results(self, results: Results) -> None:
-        from PIL import Image
-
         for name, value in results.figures.items():
             self._events.add_scalar(f"final/{name}", value, 0)
         for name, picture in results.pictures.items():
-            pixels = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))
+            pixels = np.asarray(decoded(picture).convert("RGB"))
             self._events.add_image(f"final/{name}", pixels, 0, dataformats="HWC")
         self._events.add_text("verdict", results.verdict, 0)
 

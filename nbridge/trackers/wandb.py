@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from nbridge.data.images.decode import decoded
 from nbridge.errors import RunError
 from nbridge.trackers.results import Results
 from nbridge.trackers.tracker import Tracker
@@ -61,10 +61,9 @@ class WandB(Tracker):
 
     def write_results(self, results: Results) -> None:
         import wandb
-        from PIL import Image
 
         self._api.config.update(dict(results.parameters), allow_val_change=True)
-        pictures = {f"final/{name}": wandb.Image(Image.open(io.BytesIO(picture))) for name, picture in results.pictures.items()}
+        pictures = {f"final/{name}": wandb.Image(decoded(picture)) for name, picture in results.pictures.items()}
         if pictures:
             self._api.log(pictures)
         self._api.summary.update({f"final/{name}": value for name, value in results.figures.items()} | {"verdict": results.headline})

@@ -307,7 +307,7 @@ def test_a_likelihood_of_bytes_is_doubted(tmp_path: Path):
 
 
 def test_the_spec_that_is_shown_holds():
-    shown = (Path(__file__).parents[2] / "docs" / "images.md").read_text()
+    shown = (Path(__file__).parents[2] / "docs" / "howto" / "images.md").read_text()
     spec = parse_spec(re.findall(r"```yaml\n(data:.*?)```", shown, re.DOTALL)[0])
     assert Images(**spec.data.source.kwargs).folders == {"front": "shots/front", "back": "shots/back"}
 

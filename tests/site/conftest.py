@@ -39,7 +39,7 @@ def few_digits(return_X_y: bool = False, load: Callable[..., Any] = sklearn.data
     return load()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def short_trainings() -> Iterator[None]:
     """Pages show commands as you would type them; what they train is cut to a few updates, and so is what is fitted afterwards."""
     with pytest.MonkeyPatch.context() as patch:
@@ -50,7 +50,7 @@ def short_trainings() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def files(short_trainings: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files that pages name: tables, arrays, images, objects, and runs trained on them."""
     folder = tmp_path_factory.mktemp("files")
