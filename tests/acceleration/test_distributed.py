@@ -67,16 +67,6 @@ PROGRESS = (
     *(f"stage {stage}: {what}" for stage in ("joint", "bridges") for what in ("1,258 rows", "done", "compiled")), "  joint ", "  bridges ",
     "warning: modality 'bottom': ", "reading ", "checking ", "fitting ", "comparing ", "measuring ",
 )  # fmt: skip
-    "stage ",
-    "  joint ",
-    "  bridges ",
-    "warning: modality 'bottom': ",
-    "reading ",
-    "checking ",
-    "fitting ",
-    "comparing ",
-    "measuring ",
-)
 
 
 def said(errors: str) -> str:
