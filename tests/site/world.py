@@ -116,7 +116,7 @@ def _omics(folder: Path, rng: np.random.Generator) -> None:
     rna.obs["cell_type"] = [("B", "T", "NK")[number % 3] for number in range(ROWS)]
     prot = anndata.AnnData(rng.normal(size=(70, 4)).astype(np.float32))
     prot.obs_names, prot.var_names = names[:70], [f"CD{number}" for number in range(4)]
-    mudata.set_options(pull_on_update=False)
-    mudata.MuData({"rna": rna, "prot": prot}).write(folder / "study.h5mu")
+    with mudata.set_options(pull_on_update=False):
+        mudata.MuData({"rna": rna, "prot": prot}).write(folder / "study.h5mu")
     Path("study.yaml").write_text(nbridge.init("study.h5mu").text)
     nbridge.train("study.yaml", out="runs/study")
