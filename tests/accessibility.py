@@ -24,7 +24,10 @@ SCHEMES = ("light", "dark")
 """Colour schemes."""
 IMPACTS = ("serious", "critical")
 """Impacts that count as violations."""
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--window-size=1200,1000",
+)  # fmt: skip
 RUN = """
 const done = arguments[arguments.length - 1];
 axe.run(document, {resultTypes: ["violations"]}).then(
@@ -45,7 +48,7 @@ def axe_source() -> str:
 
 @contextmanager
 def browser(profile: Path) -> Iterator[Any]:
-    """Chromium with an empty profile folder, driven by selenium; skips the test where it is absent."""
+    """Chromium with an empty profile folder, driven by selenium, with its log; skips the test where it is absent."""
     chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
     if chromium is None or chromedriver is None:
         pytest.skip("no chromium with chromedriver on PATH")
@@ -55,6 +58,7 @@ def browser(profile: Path) -> Iterator[Any]:
     options.binary_location = chromium
     for flag in (*FLAGS, f"--user-data-dir={profile}"):
         options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     with webdriver.Chrome(options, webdriver.ChromeService(chromedriver)) as opened:
         yield opened
 

@@ -29,6 +29,8 @@ DEFAULT = "bridged, default"
 """The name of the default model among the systems: what a spec gives that names only modalities, on the networks of the paper's specs."""
 AS_DEFAULT = ("model=bridged", "bridges.objective={distill: 1, cross: 1}")
 """The overrides that make it: without ``objective: paper``, bridges have encoders of their own, and weights and exponents are fitted."""
+MODELS = {name: (f"model={name}",) for name in ("vae", "joint", "jmvae", "telbo", "mvae", "bivcca", "bridged")} | {DEFAULT: AS_DEFAULT}
+"""The systems of tables 1 and 3, with the changes to the spec that make them."""
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from benchmarks.paper.protocol import (
-    AS_DEFAULT,
-    DEFAULT,
+    MODELS,
     Protocol,
     Scale,
     cell,
@@ -28,7 +27,6 @@ from benchmarks.paper.protocol import (
 from nbridge.evaluation.results import Settings, Split
 from nbridge.runs.comparison_table import Comparison
 
-MODELS = {name: (f"model={name}",) for name in ("vae", "joint", "jmvae", "telbo", "mvae", "bivcca", "bridged")} | {DEFAULT: AS_DEFAULT}
 PAPER = {
     "test": {
         "vae": ("-", "-100.89"), "joint": ("-98.93", "-"), "jmvae": ("-102.16", "-103.45"), "telbo": ("-98.40", "-99.64"),

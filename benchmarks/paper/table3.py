@@ -13,8 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from benchmarks.paper.protocol import (
-    AS_DEFAULT,
-    DEFAULT,
+    MODELS,
     Protocol,
     Scale,
     cell,
@@ -29,7 +28,6 @@ from benchmarks.paper.protocol import (
 from nbridge.evaluation.results import Settings
 from nbridge.runs.comparison_table import Comparison
 
-MODELS = {name: (f"model={name}",) for name in ("vae", "joint", "jmvae", "telbo", "mvae", "bivcca", "bridged")} | {DEFAULT: AS_DEFAULT}
 PAPER = {
     "vae": ("-", "-53425"), "joint": ("-53283", "-"), "jmvae": ("-54333", "-54853"), "telbo": ("-53294", "-53602"),
     "mvae": ("-53018", "-53744"), "bridged": ("-52170", "-52370"),

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from nbridge.common.atomic_files import write_atomically
+from nbridge.common.atomic_files import write_json
 from nbridge.common.messages import clip
 from nbridge.errors import RunError
 
@@ -60,5 +60,4 @@ def _read(folder: Path) -> dict[str, Tracked]:
 
 
 def _write(folder: Path, tracked: dict[str, Tracked]) -> None:
-    text = json.dumps({name: asdict(one) for name, one in tracked.items()}, indent=1)
-    write_atomically(folder / STATE, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_json(folder / STATE, {name: asdict(one) for name, one in tracked.items()})

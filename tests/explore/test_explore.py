@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import accessibility
 import numpy as np
 import pytest
 import torch
@@ -743,11 +744,6 @@ def test_the_browser_is_opened_on_the_page_unless_it_is_not_wanted(call: Call, r
 
 # A browser
 
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--window-size=1200,1000",
-)  # fmt: skip
-
 
 @contextmanager
 def served(session: Session) -> Iterator[str]:
@@ -832,17 +828,7 @@ BLACK = 6 * 8 * 255
 
 @pytest.fixture(scope="module")
 def browsed(session: Session, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or chromedriver is None:
-        pytest.skip("no chromium with chromedriver on PATH")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    with served(session) as address, webdriver.Chrome(options, webdriver.ChromeService(chromedriver)) as browser:
+    with served(session) as address, accessibility.browser(tmp_path_factory.mktemp("profile")) as browser:
         yield Page(browser, address)
 
 

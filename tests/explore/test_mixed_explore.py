@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import accessibility
 import numpy as np
 import pandas as pd
 import pytest
@@ -165,31 +165,16 @@ def test_columns_that_do_not_exist_are_refused(ask: Callable[..., Any]):
 
 # A browser
 
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--window-size=1200,1000",
-)  # fmt: skip
-
 
 @pytest.fixture
 def browser(session: Session, tmp_path: Path) -> Iterator[Any]:
-    chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or chromedriver is None:
-        pytest.skip("no chromium with chromedriver on PATH")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     with bind(0) as listening:
         listening.listen()
         server = Server(make_app(session), Limits())
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:
-            with webdriver.Chrome(options, webdriver.ChromeService(chromedriver)) as opened:
+            with accessibility.browser(tmp_path / "profile") as opened:
                 opened.get(f"http://127.0.0.1:{listening.getsockname()[1]}/")
                 yield opened
                 assert opened.get_log("browser") == []

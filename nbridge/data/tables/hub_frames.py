@@ -119,7 +119,7 @@ def read_stream(stream: Any) -> Any:
         raise DataError("dataset: no rows")
     whole = pa.concat_tables(tables, promote_options="permissive")
     made = importlib.import_module("datasets").Dataset(whole)
-    return made if stream.features is None else made.cast(stream.features)
+    return made.cast(stream.features) if known else made
 
 
 def _typed(array: Any, kind: Any) -> Any:

@@ -148,7 +148,7 @@ async function savePython() {
 }
 
 // An action whose errors are shown in the page.
-const told = (work) => async () => {
+const guarded = (work) => async () => {
 	try {
 		setText(byId("error"), "")
 		await work()
@@ -170,7 +170,7 @@ async function uploadRows(input, explore) {
 
 export function offerSharing(explore) {
 	offerComparison()
-	for (const [name, work] of [["csv", saveCsv], ["png", savePng], ["python", savePython]]) byId(`save-${name}`).addEventListener("click", told(async () => page.answer && (await work())))
+	for (const [name, work] of [["csv", saveCsv], ["png", savePng], ["python", savePython]]) byId(`save-${name}`).addEventListener("click", guarded(async () => page.answer && (await work())))
 	const file = byId("rows-file")
-	file.addEventListener("change", told(() => uploadRows(file, explore)))
+	file.addEventListener("change", guarded(() => uploadRows(file, explore)))
 }
